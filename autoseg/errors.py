@@ -6,8 +6,9 @@ message without a traceback and ends with status 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 __all__ = [
     "AutosegError",
@@ -20,11 +21,13 @@ __all__ = [
     "REMEDY",
     "TrainingError",
     "blamed_on",
+    "every",
     "reason_of",
     "shown",
 ]
 
 REMEDY = "Copy or export the file again."
+T = TypeVar("T")
 
 
 def shown(value: object, most: int = 100) -> str:
@@ -66,6 +69,25 @@ class ModelError(AutosegError):
 
 class EngineError(AutosegError):
     """An engine is unknown, not installed or not reachable, or cannot do the work."""
+
+
+def every(calls: Iterable[Callable[[], T]]) -> list[T]:
+    """The results of all calls.
+
+    Raises:
+        AutosegError: with the messages of all calls that raise one; the very error if it is the only one.
+    """
+    found, faults = list[T](), list[AutosegError]()
+    for call in calls:
+        try:
+            found.append(call())
+        except AutosegError as fault:
+            faults.append(fault)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise AutosegError("\n".join(map(str, faults)))
+    return found
 
 
 @contextmanager

@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autoseg.errors import FileError
+from autoseg.imaging.files import FORMATS, SEGMENTATION
+from autoseg.imaging.surface_formats import SURFACE_FORMATS
 from autoseg.ledger import FOREIGN
+from autoseg.room import check_writable
 
-__all__ = ["COMPARISON", "FINDINGS", "MODEL", "OURS", "PAGE", "is_foreign", "refuse_foreign"]
+__all__ = ["COMPARISON", "FINDINGS", "MODEL", "OURS", "PAGE", "check_folder", "is_foreign", "refuse_foreign"]
 
 HEAD = 1 << 16  # bytes that are read
 PAGE, COMPARISON = "report.html", "comparison.json"
@@ -46,3 +49,19 @@ def refuse_foreign(path: Path, kind: str = "", *, why: str = FOREIGN) -> None:
     """Raise FileError if something exists at ``path`` that we did not write; ``kind`` as in ``is_foreign``."""
     if is_foreign(path, kind):
         raise FileError(f"{path}: {why}")
+
+
+def check_folder(folder: Path) -> None:
+    """Check, before the work, a folder for results that the user named; it need not exist yet, and nothing is left there.
+
+    Raises:
+        FileError: there is no such folder, and the name is one of a file; or as ``check_writable``.
+    """
+    known = (*FORMATS, SEGMENTATION, *(f".{name}" for name in SURFACE_FORMATS), ".json", ".csv", ".html")
+    ending = max((ending for ending in known if folder.name.lower().endswith(ending)), key=len, default="")
+    if ending and not folder.exists():
+        raise FileError(
+            f"{folder}: expected a folder for the results, found the name of a file. Name a folder, such as "
+            f"{folder.name[: -len(ending)] or 'results'}; autoseg names the files in it"
+        )
+    check_writable(folder)

@@ -15,13 +15,14 @@ from PIL import Image
 
 from autoseg import pipeline
 from autoseg.cli import main
+from autoseg.data import labelmaps
 from autoseg.data.check import check_dataset
 from autoseg.data.conversion import writing
 from autoseg.data.dataset import read_dataset
-from autoseg.data.layouts.folders import read_names, read_table
+from autoseg.data.layouts.folders import find, read_names, read_table
 from autoseg.data.splits import read_splits
 from autoseg.errors import AutosegError, DatasetError
-from autoseg.imaging.files import read_label_volume, read_volume, write_label_volume, write_volume
+from autoseg.imaging.files import read_label_volume, read_volume, segment_names, write_label_volume, write_volume
 from autoseg.imaging.geometry import Geometry
 from autoseg.imaging.label_tables import write_label_tables
 from autoseg.imaging.volume import LabelVolume, Volume
@@ -1178,6 +1179,17 @@ def test_segments_of_slicer_are_chosen(source, tmp_path):
     assert main([*call, "--structures", '"Vein, portal"']) == 0
     assert check(tmp_path / "out").labels.structures == ("Vein, portal",)
     assert np.count_nonzero(read_label_volume(check(tmp_path / "out").training[0].label).data) == 6
+
+
+def test_names_of_segments_are_read_once_to_find_the_cases(source, monkeypatch):
+    for case in ("P1", "P2"):
+        put_image(source / f"{case}.nrrd")
+        put_segments(source / f"{case}.seg.nrrd", {"liver": 1, "vein": 2})
+    asked = []
+    monkeypatch.setattr(labelmaps, "segment_names", lambda path: asked.append(path.name) or segment_names(path))
+    found = find(source, labels=source, channels=["CT"], structures=["liver"])
+    assert [[name for name, _ in case.masks] for case in found.cases] == [["liver"], ["liver"]]
+    assert sorted(asked) == ["P1.seg.nrrd", "P2.seg.nrrd"]
 
 
 def test_bids_masks_are_chosen(source, tmp_path):

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from autoseg import cli
+from autoseg.imaging.dicom_results import DICOM_RESULTS
+from autoseg.options import PredictOptions
+from autoseg.options.fields import descriptions
+from autoseg.outputs.asked import _made_by_name
 from tests.helpers.sources import nodes_of
 
 ROOT = Path(__file__).parents[1] / "autoseg"
@@ -104,3 +108,12 @@ def test_every_flag_in_a_message_is_one_of_the_command_that_shows_it(flags):
             if flag not in OF_OTHERS and (not verbs or any(flag not in flags[verb] for verb in verbs)):
                 unknown[name, flag] = [verb for verb in verbs if flag not in flags[verb]]
     assert unknown == {}, "name the command before the flag, or add to SHOWN_BY who shows the messages of the file"
+
+
+def test_help_names_every_result_that_write_takes():
+    (verbs,) = (action for action in cli.whole_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    (shown,) = (action.help for action in verbs.choices["predict"]._actions if "--write" in action.option_strings)
+    known = {*_made_by_name(".nii.gz"), *DICOM_RESULTS}
+    assert "probabilities" in known
+    for text in (shown, descriptions(PredictOptions)["write"]):
+        assert known <= set(re.findall(r"\w+", text))

@@ -132,6 +132,24 @@ def test_a_comparison_is_told_with_its_tests_and_differences(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("n", "said"), [(5, "of those over 5, about one in 16"), (6, "")])
+def test_intervals_over_few_cases_are_told_as_in_the_report(tmp_path, n, said):
+    report = json.loads((FOLD / "validation" / "metrics.json").read_text())
+    for summary in report["structures"]:
+        summary |= {"low": 0.5, "high": 0.9, "n": n, "n_cases": n}
+    evaluated, compared = tmp_path / "evaluated", tmp_path / "compared"
+    write_json(evaluated / "metrics.json", report)
+    scores = {(f"case_{case}", "liver"): {"dice": 0.7 + case / 100} for case in range(n)}
+    others = {key: {"dice": values["dice"] ** 2} for key, values in scores.items()}
+    found = compare_scores([Method("unet", scores), Method("fcn", others)], margin=0.01)
+    write_json(compared / "comparison.json", as_record(found, About("A comparison", ("Each alike.",))))
+    for folder in (evaluated, compared):
+        text = methods_of(folder).text()
+        assert said in text
+        assert ("say little about other cases" in text) == bool(said)
+        assert unknown_numbers(text, folder) == []
+
+
 def test_an_ensemble_a_coarse_stage_and_a_start_are_told():
     about = about_model(load_bundle(MODEL))
     other = dataclasses.replace(about.plan.network, name="fcn", attention=())

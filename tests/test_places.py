@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from autoseg import pipeline
 from autoseg.cli import main
 from autoseg.errors import FileError
 from autoseg.evaluation.report_files import FILES
+from autoseg.options import CompareOptions, PredictOptions
 from autoseg.phantoms import write_phantoms
 from autoseg.pipeline import export_model
 from autoseg.places import FINDINGS, MODEL, PAGE, refuse_foreign
@@ -124,6 +126,30 @@ def test_a_file_in_place_of_the_folder_is_said(place, tmp_path, capsys):
     assert evaluate(place, tmp_path / "out") == 2
     assert "out: expected a folder to write to, found a file" in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "B.DCM", "a.stl", "scores.csv"])
+def test_a_folder_for_results_is_not_called_like_a_file(place, tmp_path, name):
+    data, out = place / "labelsTr", tmp_path / name
+    calls = [
+        lambda: pipeline.predict(data, out, tmp_path / "model"),
+        lambda: pipeline.watch(data, out, tmp_path / "model", PredictOptions(watch=1.0)),
+        lambda: pipeline.reconstruct(data, out),
+        lambda: pipeline.evaluate(data, data, out),
+        lambda: pipeline.compare(data, "0", Workspace(tmp_path), CompareOptions(target=str(out))),
+        lambda: pipeline.convert("folders", data, out),
+    ]
+    for call in calls:
+        with pytest.raises(FileError, match=rf"{name}: expected a folder .* Name a folder, such as {name.split('.')[0]};"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_called_like_a_file_is_used_where_it_exists(place, tmp_path):
+    (tmp_path / "a.nii.gz").mkdir()
+    assert evaluate(place, tmp_path / "a.nii.gz") == 1  # a case without a prediction
+    assert evaluate(place, tmp_path / "study.v2") == 1
+    assert (tmp_path / "study.v2" / "metrics.csv").is_file()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="rights are those of POSIX")

@@ -8,14 +8,15 @@ import pytest
 
 from autoseg.cli import main
 from autoseg.errors import AutosegError
-from autoseg.imaging.files import write_label_volume
+from autoseg.imaging.files import digest_on_disk, write_label_volume, write_volume
 from autoseg.imaging.volume import LabelVolume
 from autoseg.options import InferenceOptions, PredictOptions, ReportOptions, Runtime
 from autoseg.outputs.shards import merge_shards
 from autoseg.outputs.tables import write_tables
-from autoseg.pipeline import predict, report
+from autoseg.pipeline import evaluate, predict, report
 from autoseg.records import CaseOutcome, CaseRecord, CohortRecord
 from autoseg.workspace import write_json
+from planners.records import digest
 from tests.helpers.models import ball_volume, make_plan, write_model, write_scans
 
 CPU = Runtime(device="cpu", workers=1)
@@ -36,7 +37,8 @@ def folder(tmp_path):
 
 
 def run(folder, name, *shards, **options):
-    asked = PredictOptions(reference=str(folder / "labels"), inference=InferenceOptions(mirror=False), **options)
+    options = {"inference": InferenceOptions(mirror=False), **options}
+    asked = PredictOptions(reference=str(folder / "labels"), **options)
     for shard in shards or [(0, 1)]:
         predict(folder / "in", folder / name, folder / "model", replace(asked, shard=shard), CPU)
     return folder / name
@@ -60,6 +62,28 @@ def test_shards_give_the_tables_record_and_page_of_one_command(folder, caplog):
     assert record(parts) == record(whole)
     assert json.loads((parts / "run.json").read_text())["shards"] == 3
     assert (parts / "report.html").read_bytes() == (whole / "report.html").read_bytes()
+
+
+def test_scores_of_training_cases_are_warned_of_and_the_content_of_a_scan_tells_them(folder, caplog):
+    scans = {case: digest([digest_on_disk(folder / "in" / f"{case}_0000.nii.gz")]) for case in "ac"}
+    write_model(folder / "model", make_plan(), seeds=(0, 1), learned_from={"0": tuple(scans.values())})
+    said = "The model was trained on 1 of 3 scored cases: a. Scores of training cases are higher"
+    whole, parts = run(folder, "whole"), run(folder, "parts", (0, 2), (1, 2))
+    report(parts, runtime=CPU)
+    for place in (whole, parts):
+        assert [case["case"] for case in record(place)["cases"] if case.get("trained_on") == ["0"]] == ["a", "c"]
+        assert said in (place / "metrics.md").read_text()
+        assert said in (place / "report.html").read_text()
+    assert "The model was trained on 1 of them." in (whole / "methods.md").read_text()
+    for again in (lambda: run(folder, "whole"), lambda: evaluate(folder / "labels", whole, folder / "scored")):
+        caplog.clear()
+        again()
+        assert said in caplog.text
+    caplog.clear()
+    run(folder, "other fold", inference=InferenceOptions(mirror=False, folds=("1",)))
+    write_volume(ball_volume(radius=5.5)[0], folder / "in" / "a_0000.nii.gz")  # another scan of that name
+    run(folder, "other scan")
+    assert "was trained on" not in caplog.text
 
 
 def test_each_shard_ends_with_the_command_that_combines_them(folder, capsys):

@@ -8,13 +8,13 @@ import torch
 
 from autoseg.data.labels import LabelSchema
 from autoseg.data.splits import Split
-from autoseg.errors import TrainingError
+from autoseg.errors import PlanError, TrainingError
 from autoseg.evaluation import write_report
 from autoseg.evaluation.report import summarise
 from autoseg.networks import build_network
 from autoseg.networks.cost import measure_cost
 from autoseg.options import Runtime
-from autoseg.studies import process, ready
+from autoseg.studies import comparison, process, ready
 from autoseg.studies.compared_run import ComparisonSetup, compared_run
 from autoseg.studies.method import is_finished
 from autoseg.studies.ready import Ready
@@ -141,3 +141,21 @@ def test_a_first_training_looks_through_the_data_and_prepares_them_once(setup, t
         monkeypatch.setattr(ready, again, lambda *args, **named: pytest.fail("done by the planning already"))
     found = ready.ready_to_train(setup.ready.spec, Workspace(tmp_path / "none"), None, Runtime())
     assert found.plan == setup.ready.plan
+
+
+def test_networks_that_cannot_be_trained_are_told_before_the_first_is_trained(setup, monkeypatch, caplog):
+    def settle(one, name, operations=None):
+        if name != "unet":
+            raise PlanError(f"no room for {name}")
+        return compared_run(one, name, operations)
+
+    def train(one, run):
+        told.append((run.name, [f"{name}: failed: no room for {name}" in caplog.text for name in ("fcn", "segnet")]))
+        raise TrainingError("stopped")
+
+    told = []
+    monkeypatch.setattr(comparison, "compared_run", settle)
+    monkeypatch.setattr(comparison, "train_apart", train)
+    found = comparison.train_all(setup, ["unet", "fcn", "segnet"], [0], match=False)
+    assert told == [("unet", [True, True])]
+    assert found.failed == {"fcn": "no room for fcn", "segnet": "no room for segnet", "unet": "stopped"}

@@ -11,6 +11,7 @@ from autoseg.engines import core_use
 from autoseg.imaging.dicom_results import DICOM_RESULTS
 from autoseg.imaging.surface_formats import SURFACE_FORMATS
 from autoseg.options import PredictOptions, Runtime
+from autoseg.registry import Registry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-m", "--model", metavar="MODEL", help="model folder, zip or name; default: the only model of the workspace"
     )
-    written = (
-        f"further results: seg_nrrd (CASE.seg.nrrd for 3D Slicer); for DICOM scans {', '.join(DICOM_RESULTS)} (DICOM results)"
-    )
-    written += " and seg_each (one DICOM object for each structure)"
+    named = ", ".join(("probabilities", "seg_nrrd (CASE.seg.nrrd for 3D Slicer)", *Registry("output", {})))  # without torch
+    dicom = f"{', '.join(DICOM_RESULTS)} (DICOM results) and seg_each (one DICOM object for each structure)"
+    written = f"further results: {named}; for DICOM scans {dicom}"
     add_flags(parser, PredictOptions, help={"write": written, "formats": f"{', '.join(SURFACE_FORMATS)}; default: none"})
     add_flags(parser, Runtime, help={"fresh": "predict finished cases again; also overwrite files of other programs"})
 

@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a fold (0 to 4), several (0,1,2 or 0-4, with one report at the end), or all (every case, no validation)",
     )
     add_flags(parser, TrainOptions)
-    meant = {"fresh": "start again from step 0 and replace an earlier run of this name"}
+    meant = {
+        "fresh": "start again from step 0 and replace an earlier run of this name; the coarse stage of a cascade only if its "
+        "settings, data or plan changed"
+    }
     add_flags(parser, Runtime, only=("device", "workers", "fresh"), help=meant)
 
 

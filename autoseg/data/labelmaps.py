@@ -345,18 +345,19 @@ def segments_of(path: Path) -> dict[str, int]:
         return {}
 
 
-def names_in(maps: Iterable[Path], also: Iterable[Path] = ()) -> tuple[dict[int, str], str]:
-    """({value: name} stored in the maps, the first contradiction between these in words, or "").
+def names_in(stored: Mapping[Path, Mapping[str, int]], others: Collection[Path] = ()) -> tuple[dict[int, str], str]:
+    """({value: name}, the first contradiction in words, or "") of the names stored in maps.
 
     Args:
-        also: maps that may call a value otherwise, but may not give a name of the others another value.
+        stored: path of a map -> its ``segments_of``.
+        others: maps that may call a value otherwise, but may not give a name another value.
     """
     known: dict[int, str] = {}
     numbers: dict[str, int] = {}
     clash = ""
-    for path, is_other in (*((path, False) for path in maps), *((path, True) for path in also)):
-        for name, value in segments_of(path).items():
-            if not is_other and known.setdefault(value, name) != name:
+    for path, named in stored.items():
+        for name, value in named.items():
+            if path not in others and known.setdefault(value, name) != name:
                 clash = clash or f"{path}: expected segment {value} to be {known[value]} as in other maps, found {name}"
             if numbers.setdefault(name, value) != value:
                 clash = clash or f"{path}: expected segment {name} to be number {numbers[name]} as in other maps, found {value}"
@@ -365,7 +366,9 @@ def names_in(maps: Iterable[Path], also: Iterable[Path] = ()) -> tuple[dict[int,
 
 def _of_segments(maps: Iterable[Path], also: Iterable[Path]) -> LabelSchema | None:
     """The names stored in the maps; see ``names_in``."""
-    known, clash = names_in(maps, also)
+    paths = [*maps]
+    stored = {path: segments_of(path) for path in (*paths, *also)}
+    known, clash = names_in(stored, stored.keys() - set(paths))
     if clash:
         raise DatasetError(f"{clash}. Number the segments alike in all of them, or name the structures in a dataset.json")
     return _schema({name: (value,) for value, name in sorted(known.items())}) if known else None

@@ -15,7 +15,15 @@ from autoseg.evaluation.report import Mean, Report, Summary
 from autoseg.evaluation.statistics import few_cases
 from autoseg.names import counted, first_of
 
-__all__ = ["as_markdown", "groups_legend", "markdown_table", "mask_columns", "mask_legend", "undefined_values"]
+__all__ = [
+    "as_markdown",
+    "groups_legend",
+    "markdown_table",
+    "mask_columns",
+    "mask_legend",
+    "seen_in_training",
+    "undefined_values",
+]
 
 COLUMNS = {
     "dice": "Dice",
@@ -61,7 +69,18 @@ def as_markdown(report: Report) -> str:
 
 def _heading(report: Report) -> str:
     failed = f"; {len(report.failures)} could not be scored" if report.failures else ""
-    return f"{counted(len(report.cases), 'case')} scored{failed}."
+    return f"{counted(len(report.cases), 'case')} scored{failed}. {seen_in_training(report)}".rstrip()
+
+
+def seen_in_training(report: Report) -> str:
+    """A warning that the model was trained on scored cases; '' if it is not known to be."""
+    if not report.trained_on:
+        return ""
+    return (
+        f"The model was trained on {len(report.trained_on)} of {counted(len(report.cases), 'scored case')}: "
+        f"{first_of(report.trained_on, 5)}. Scores of training cases are higher than those of new scans: score other cases, or "
+        "take the scores of the validation cases of its training run."
+    )
 
 
 def _means(report: Report, columns: Mapping[str, str]) -> str:

@@ -138,6 +138,7 @@ class Report:
         not_scored: predictions without a reference.
         notes: sentences about values in the label maps that are not structures.
         groups: groups of cases, if requested.
+        trained_on: scored cases that the model had among its training cases, if its record says so.
     """
 
     labels: LabelSchema
@@ -149,6 +150,7 @@ class Report:
     not_scored: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
     groups: Groups = field(default=Groups(), metadata=OPTIONAL)
+    trained_on: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -223,6 +225,7 @@ def summarise(
     files: Mapping[str, ScoredFiles] | None = None,
     not_scored: Iterable[str] = (),
     notes: Iterable[str] = (),
+    trained_on: Iterable[str] = (),
 ) -> Report:
     """A Report from the CaseMetrics of any number of cases; see Report for the arguments."""
     names = list(rows[0].values) if rows else list(METRICS)
@@ -243,6 +246,7 @@ def summarise(
         files=dict(files or {}),
         not_scored=tuple(not_scored),
         notes=tuple(notes),
+        trained_on=tuple(trained_on),
     )
 
 

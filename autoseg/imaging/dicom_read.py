@@ -25,6 +25,7 @@ __all__ = [
     "digest_of_series",
     "find_series",
     "has_grid",
+    "is_scaled",
     "layers_of",
     "only_series",
     "read",
@@ -95,6 +96,11 @@ def read_labels(source: DicomSeries | Path) -> Content | tuple[NDArray[Any], Geo
             "`autoseg convert folders`, or export the labels as SEG or NIfTI."
         )
     return read_segments(source) if source.is_file() and kind_of(source) == "SEG" else read(source)
+
+
+def is_scaled(source: DicomSeries | Path) -> bool:
+    """Whether a slope or an intercept changes the stored values of a series."""
+    return any((plane.slope, plane.intercept) != (1, 0) for plane in only_series(source).planes)
 
 
 def has_grid(source: Path) -> bool:

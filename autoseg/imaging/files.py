@@ -345,8 +345,15 @@ def _whole(content: FileContent, path: Image) -> FileContent:
         )
     if not 0 < worst <= min(FARTHEST_OFF, max(NEARLY_WHOLE, (highest - lowest) / 2 ** _bits_of_a_scale(path))):
         return content
-    note = f"Label values are up to {worst:.2g} off whole numbers, because of a scale in the header; they are rounded."
+    cause = ", because of a scale in the header" if _is_scaled(path) else ""
+    note = f"Label values are up to {worst:.2g} off whole numbers{cause}; they are rounded."
     return replace(content, data=np.rint(content.data), notes=(*content.notes, note))
+
+
+def _is_scaled(path: Image) -> bool:
+    """Whether the header of a file has a slope or an intercept for its numbers."""
+    file_format = _format_of(path)
+    return hasattr(file_format, "is_scaled") and bool(file_format.is_scaled(_as_image(path)))
 
 
 def _bits_of_a_scale(path: Image) -> int:

@@ -24,6 +24,7 @@ from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, re
 
 __all__ = [
     "description",
+    "is_scaled",
     "layers_of",
     "read",
     "read_geometry",
@@ -136,6 +137,11 @@ def read_geometry(path: AnyPath) -> Geometry:
     """The grid alone; no voxels are read."""
     header, _ = header_of(Path(path), voxels=False)
     return _grid_of(_information(Path(path)), header)[0]
+
+
+def is_scaled(path: AnyPath) -> bool:
+    """Whether slope and offset of a MetaImage change the stored numbers."""
+    return header_of(Path(path), voxels=False)[0].intensity() != (1.0, 0.0)
 
 
 def _read(path: Path) -> tuple[Content, Header]:

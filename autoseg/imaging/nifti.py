@@ -24,7 +24,7 @@ from autoseg.errors import FileError
 from autoseg.imaging.geometry import Geometry, spans_space
 from autoseg.imaging.raw import REMEDY, AnyPath, Content, digest_of, inflate, read_image_bytes, refuse_beyond_memory
 
-__all__ = ["bits_of_a_number", "description", "grid_of", "read", "read_geometry", "write"]
+__all__ = ["bits_of_a_number", "description", "grid_of", "is_scaled", "read", "read_geometry", "write"]
 
 _HEADERS: dict[int, Any] = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -64,6 +64,11 @@ def read_geometry(path: AnyPath) -> Geometry:
 def bits_of_a_number(path: AnyPath) -> int:
     """How many bits each stored number has, before slope and intercept."""
     return 8 * int(_read_header(path).get_data_dtype().itemsize)
+
+
+def is_scaled(path: AnyPath) -> bool:
+    """Whether slope and intercept change the stored numbers."""
+    return _read_header(path).get_slope_inter() not in ((None, None), (1, 0))
 
 
 def description(path: AnyPath) -> str:

@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from autoseg.options import InferenceOptions
 from autoseg.records import CaseOutcome, CohortRecord, ModelName
 from autoseg.room import keep_memory
 from autoseg.workspace import read_json, read_record, write_json
-from planners.records import to_json
+from planners.records import digest, to_json
 
 __all__ = [
     "CohortResult",
@@ -137,6 +137,7 @@ class Work:
     identity: dict[str, Any]
     claim: Claim
     prepared: Prepared
+    trained_on: tuple[str, ...] = ()
     found: Inferred | None = None
 
 
@@ -151,16 +152,24 @@ class PredictRunner:
         for output in self.step.outputs:
             output.check(self.predictor.facts)
 
-    def identity(self, case: Case) -> dict[str, Any]:
-        """What the result of this case depends on, as JSON: equal identities mean equal results."""
+    def identity(self, case: Case, digests: Sequence[str]) -> dict[str, Any]:
+        """What the result of a case depends on, as JSON: equal identities mean equal results. ``digests`` are of its images."""
         options = depends_on(self.predictor.bundle, self.step.inference, self.step.outputs)
-        inputs = [{"file": image.name, "digest": digest_on_disk(image)} for image in case.images]
+        inputs = [{"file": image.name, "digest": one} for image, one in zip(case.images, digests, strict=True)]
         model = self.predictor.bundle.digest_with(self.predictor.facts.folds)
         return {"model": model, "inputs": inputs, "options": options}
 
+    def trained_on(self, digests: Sequence[str]) -> tuple[str, ...]:
+        """The folds in use that had images of these digests as a training case, as far as the model records its cases."""
+        scan, stages = digest(list(digests)), self.predictor.bundle.stages.values()
+        return tuple(
+            fold for fold in self.predictor.facts.folds if any(scan in stage.learned_from.get(fold, ()) for stage in stages)
+        )
+
     def begin(self, case: Case) -> CaseOutcome | Work:
         """Read and prepare a case, or return that it is already done."""
-        step, identity = self.step, self.identity(case)
+        step, digests = self.step, [digest_on_disk(image) for image in case.images]
+        identity, trained_on = self.identity(case, digests), self.trained_on(digests)
         if KEPT.fullmatch(case.id):
             raise AutosegError(f"case {case.id!r}: {case.id}.json is a record of the whole folder. Rename the scan")
         places = [step.folder / f"{case.id}{suffix}" for output in step.outputs for suffix in output.suffixes]
@@ -178,8 +187,9 @@ class PredictRunner:
                 precision=precision,
                 warnings=warnings,
                 windows=(int(computed), int(every)),
+                trained_on=trained_on,
             )
-        return Work(case, identity, claim, self.predictor.prepare(case.images))
+        return Work(case, identity, claim, self.predictor.prepare(case.images), trained_on)
 
     def work(self, work: CaseOutcome | Work) -> CaseOutcome | tuple[Work, Any]:
         """Run the networks on a prepared case."""
@@ -225,6 +235,7 @@ class PredictRunner:
             precision=facts.precision,
             warnings=found.warnings,
             windows=answer.windows,
+            trained_on=work.trained_on,
         )
 
 

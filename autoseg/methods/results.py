@@ -9,14 +9,17 @@ from autoseg.evaluation.comparison import LEVEL
 from autoseg.evaluation.comparison_report import ComparisonRecord
 from autoseg.evaluation.markdown import COLUMNS, markdown_table
 from autoseg.evaluation.report import Report
-from autoseg.evaluation.statistics import RESAMPLES, Difference
+from autoseg.evaluation.statistics import FEWEST, RESAMPLES, Difference, few_cases
 from autoseg.methods.statement import NOTHING, Statement, joined, named, number
 
 __all__ = ["CONSTANTS", "compared", "differences_table", "evaluated", "scores_table"]
 
 CONFIDENCE = 95  # percent, of all intervals
 # numbers in no record, because they are the same for all results
-CONSTANTS: Mapping[str, float] = {"confidence": CONFIDENCE, "resamples": RESAMPLES, "level": LEVEL, "perfect": 1, "missed": 0}
+CONSTANTS: Mapping[str, float] = {
+    **{"confidence": CONFIDENCE, "resamples": RESAMPLES, "level": LEVEL, "perfect": 1, "missed": 0},
+    **{"few": FEWEST, "one in": 20, **{f"misses over {n}": 2 ** (n - 1) for n in range(2, FEWEST)}},  # of few_cases
+}
 
 METRICS: Mapping[str, Statement] = {  # metric -> its name and source
     "dice": Statement("Dice coefficient", ("dice1945",)),
@@ -44,8 +47,10 @@ def evaluated(report: Report) -> tuple[Statement, ...]:
         sentence = f"Values are means over cases with {CONFIDENCE} % intervals of the bias-corrected and accelerated bootstrap"
         means = Statement(f"{sentence} with {RESAMPLES} resamples.", ("efron1987bca",))
     dice = report.mean_of("dice")
+    seen = len(report.trained_on)
     return (
         Statement(f"{count} {'case was' if count == 1 else 'cases were'} compared with reference labels{lost}."),
+        Statement(f"The model was trained on {seen} of them.") if seen else NOTHING,
         Statement(f"The metrics were {joined(one.text for one in told)}.", cites) if told else NOTHING,
         _tolerance(report),
         Statement(
@@ -53,6 +58,7 @@ def evaluated(report: Report) -> tuple[Statement, ...]:
             "neither reference nor prediction is left out of the means."
         ),
         means,
+        Statement(few_cases(summary.n for summary in report.summaries)),
         Statement(f"The mean Dice over structures was {as_text(dice, 3)}.") if dice is not None else NOTHING,
     )
 
@@ -95,6 +101,7 @@ def compared(record: ComparisonRecord) -> tuple[Statement, ...]:
             f"{number(LEVEL)}, and a mean Dice within {number(record.margin)} counts as equivalent.{over}",
             ("efron1987bca", "wilcoxon1945", "holm1979"),
         ),
+        Statement(few_cases(one.n for others in record.differences.values() for one in others.values())),
     )
 
 

@@ -297,8 +297,8 @@ class PredictOptions:
         probabilities: also write CASE_probabilities.npz
         attention_maps: write where self-attention looks, as CASE_attention/stageS.nii.gz: the N most selective slots of each
             head (default 4)
-        write: further results: seg_nrrd (CASE.seg.nrrd for 3D Slicer); for DICOM scans seg, rtstruct (DICOM results) and
-            seg_each (one DICOM object for each structure)
+        write: further results: probabilities, seg_nrrd (CASE.seg.nrrd for 3D Slicer); for DICOM scans seg, rtstruct (DICOM
+            results) and seg_each (one DICOM object for each structure)
         layout: bids: also copies under the names of a BIDS derivative, in OUT/derivatives/autoseg
         surfaces: whose surfaces are written, and how
         isotropic: also write CASE_iso (restored) and CASE_iso_cubic (interpolated) with cubic voxels of MM mm; without MM: of

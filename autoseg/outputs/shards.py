@@ -112,4 +112,5 @@ def _together(reports: dict[str, Report]) -> Report:
         failures=sorted(failures, key=lambda failure: failure.case),
         files=dict(sorted(files.items())),
         notes=completed_notes(notes, rows, labels),
+        trained_on=sorted(case for report in reports.values() for case in report.trained_on),
     )

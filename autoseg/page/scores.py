@@ -13,6 +13,7 @@ from autoseg.evaluation.markdown import (
     lesion_structures,
     mask_columns,
     mask_legend,
+    seen_in_training,
     undefined_values,
 )
 from autoseg.evaluation.metrics import unit_of
@@ -43,6 +44,7 @@ def scores_section(report: Report, addresses: Mapping[str, str], folders: Sequen
     masks = mask_columns(report)
     return render(
         "scores.html",
+        trained_on=seen_in_training(report),
         means=_means(report, COLUMNS),
         tolerance=_tolerance(report),
         few=few_cases(summary.n for summary in report.summaries),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 from autoseg.data.dataset import read_dataset
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, every
 from autoseg.evaluation.comparison import Comparison, average_trainings, compare_scores
 from autoseg.evaluation.comparison_report import About, as_markdown, refuse_foreign_comparison, write_comparison
 from autoseg.methods import try_methods
 from autoseg.networks import NETWORKS
 from autoseg.networks.devices import choose_device
 from autoseg.options import CompareOptions, Runtime
+from autoseg.places import check_folder
 from autoseg.room import check_writable
 from autoseg.studies.about import comparison_name, describe
 from autoseg.studies.compared_run import ComparisonSetup
@@ -63,12 +65,13 @@ def compare(
     """
     options, runtime = options or CompareOptions(), runtime or Runtime()
     names = tuple(dict.fromkeys(options.networks or NETWORKS))
-    for name in names:
-        NETWORKS[name]  # an unknown name is an error that lists the known ones
+    every(partial(NETWORKS.__getitem__, name) for name in names)  # an unknown name is an error that lists the known ones
+    if options.target:
+        check_folder(Path(options.target))  # before planning
     setup = _setup(dataset, str(fold), workspace, options, runtime)
     seeds = range(setup.seed, setup.seed + options.repeats)
-    target = options.target
-    folder = Path(target) if target else workspace.comparison(comparison_name(setup, seeds, names, options.match_flops))
+    named = comparison_name(setup, seeds, names, options.match_flops)
+    folder = Path(options.target) if options.target else workspace.comparison(named)
     check_writable(folder)
     if not runtime.fresh:
         refuse_foreign_comparison(folder)

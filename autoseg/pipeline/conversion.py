@@ -25,7 +25,7 @@ from autoseg.errors import DatasetError
 from autoseg.ledger import Journal
 from autoseg.names import counted
 from autoseg.options import ConvertOptions, Runtime
-from autoseg.room import check_writable
+from autoseg.places import check_folder
 from planners.records import digest
 
 __all__ = ["Converted", "convert"]
@@ -84,7 +84,7 @@ def convert(
     """
     source, target = Path(os.path.abspath(source)), Path(os.path.abspath(target))
     options, runtime = options or ConvertOptions(), runtime or Runtime()
-    check_writable(target)
+    check_folder(target)
     found, chosen = find_source(layout, source, options)
     mode = "link" if options.link else "copy" if options.copy else "reference"
     asked = {"layout": layout, "source": str(source), "mode": mode, "options": {name: str(chosen[name]) for name in chosen}}

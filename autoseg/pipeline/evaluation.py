@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -16,12 +17,13 @@ from autoseg.evaluation.evaluate import check_tolerance
 from autoseg.evaluation.folder import Annotation, ending_of_most
 from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.evaluation.lesions import LesionRule
+from autoseg.evaluation.markdown import seen_in_training
 from autoseg.evaluation.report_files import refuse_foreign_report
 from autoseg.options import EvaluateOptions, ReportOptions, Runtime
 from autoseg.outputs.surface_scores import surface_scorer
 from autoseg.pipeline.reporting import try_report
-from autoseg.places import PAGE, refuse_foreign
-from autoseg.room import check_writable
+from autoseg.places import PAGE, check_folder, refuse_foreign
+from autoseg.records import read_shards
 
 __all__ = ["evaluate"]
 
@@ -86,7 +88,7 @@ def evaluate(
     if not runtime.fresh:
         refuse_foreign_report(target)
         refuse_foreign(target / PAGE)
-    check_writable(target)
+    check_folder(target)
     unlabelled = unlabelled_beside([Path(options.labels).parent] if options.labels else [predicted, reference], schema)
     report = evaluate_folder(
         references,
@@ -98,7 +100,18 @@ def evaluate(
         more=surface_scorer(predicted, references, schema),
         annotation=Annotation(lesions, unlabelled),
     )
-    report = replace(report, groups=groups)
+    report = replace(report, groups=groups, trained_on=_trained_on(predicted, report.cases))
+    if said := seen_in_training(report):
+        logger.warning("%s", said)
     write_report(report, target, fresh=runtime.fresh)
     try_report(target, ReportOptions(known.images if known else None, str(reference), str(predicted)), runtime)
     return report
+
+
+def _trained_on(predicted: Path, cases: Collection[str]) -> tuple[str, ...]:
+    """Scored cases that the model of the predictions was trained on, from their record; () for predictions of other tools."""
+    try:
+        record = read_shards(predicted)
+    except AutosegError:  # damaged, or of another program
+        return ()
+    return tuple(one.case for one in record.cases if one.trained_on and one.case in cases)

@@ -25,8 +25,7 @@ from autoseg.outputs.bids import bids_output
 from autoseg.outputs.dicom import refuse_other_scans
 from autoseg.outputs.predicted import Predicted, all_failures
 from autoseg.outputs.tables import refuse_foreign_tables, write_tables
-from autoseg.places import PAGE, refuse_foreign
-from autoseg.room import check_writable
+from autoseg.places import PAGE, check_folder, refuse_foreign
 
 if TYPE_CHECKING:
     from autoseg.evaluation import Report
@@ -66,7 +65,7 @@ def predict(
     index, count = options.shard
     part = f"_{index}_of_{count}" if count > 1 else ""
     scores = target / f"metrics{part}" if part else target
-    check_writable(target)
+    check_folder(target)
     references = references_in(options.reference) if options.reference else {}
     if not runtime.fresh:
         refuse_foreign_tables(target, part)

@@ -19,7 +19,7 @@ from autoseg.options import ReconstructOptions, Runtime
 from autoseg.outputs.from_labels import MADE_BY, Reconstruct
 from autoseg.outputs.surfaces import check_surfaces
 from autoseg.outputs.tables import refuse_foreign_tables, write_tables
-from autoseg.room import check_writable
+from autoseg.places import check_folder
 
 __all__ = ["Reconstructed", "reconstruct"]
 
@@ -75,7 +75,7 @@ def reconstruct(
     begun, source, target = time.monotonic(), Path(source), Path(target)
     options, runtime = options or ReconstructOptions(), runtime or Runtime()
     options = replace(options, surfaces=check_surfaces(options.surfaces))
-    check_writable(target)
+    check_folder(target)
     cases = _label_maps(source)
     if target.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise AutosegError(f"{target}: holds the label maps. Results need a folder of their own")

@@ -16,7 +16,7 @@ from autoseg.options import PredictOptions, Runtime
 from autoseg.outputs.asked import asked_step
 from autoseg.outputs.station import MADE_BY, STATION_FILE, Station, StationRecord
 from autoseg.outputs.tables import refuse_foreign_tables
-from autoseg.room import check_writable
+from autoseg.places import check_folder
 from autoseg.workspace import read_record
 
 __all__ = ["watch"]
@@ -47,7 +47,7 @@ def watch(
     """
     source, target, runtime = Path(source), Path(target), runtime or Runtime()
     _refuse(source, target, options, runtime)
-    check_writable(target)
+    check_folder(target)
     if not runtime.fresh:
         refuse_foreign_tables(target)
     with station_lock(target):

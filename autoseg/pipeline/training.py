@@ -76,10 +76,10 @@ def train(
         on_training(run.training)
     if options.dry_run:
         return []
-    if run.coarse:
-        coarse_labels(run, run.coarse)  # before the lanes start, which all need them
     if runtime.fresh:
         begin_anew(run)
+    if run.coarse:
+        coarse_labels(run, run.coarse)  # before the lanes start, which all need them
     lanes = choose_lanes(run, options.at_once, devices) if ranks.count == 1 else None
     if lanes is not None:
         results = train_side_by_side(run, lanes, workspace, options, runtime)

@@ -8,6 +8,7 @@ from typing import Any
 
 from autoseg.data.labels import LabelSchema
 from autoseg.workspace import read_record
+from planners.records import OPTIONAL
 
 __all__ = ["COHORT_FILE", "CaseOutcome", "CohortRecord", "ModelName", "cohort_files", "read_cohort", "read_shards"]
 
@@ -20,7 +21,8 @@ class CaseOutcome:
 
     ``outputs`` are digests by file name; ``seconds`` is the time by step of the prediction; ``warnings`` say why it should be
     reviewed; ``windows`` is (computed, of): windows computed by the networks, and all windows, also of a skipped case; zeros if
-    not counted. ``device`` and ``precision`` are those of the networks.
+    not counted. ``device`` and ``precision`` are those of the networks. ``trained_on`` are the folds that were used and had the
+    scan among their training cases, if the model records these.
     """
 
     case: str
@@ -32,6 +34,7 @@ class CaseOutcome:
     precision: str = ""
     warnings: tuple[str, ...] = ()
     windows: tuple[int, int] = (0, 0)
+    trained_on: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ finished ones.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from autoseg.errors import AutosegError
@@ -18,6 +19,7 @@ from autoseg.studies.compared_run import ComparedRun, ComparisonSetup, compared_
 from autoseg.studies.method import is_finished, read_method, with_closed_gates
 from autoseg.studies.process import train_apart
 from autoseg.studies.settled import tell
+from autoseg.training.fold import refuse_task
 from autoseg.training.memory import told_when_short_of_memory
 
 __all__ = ["TrainedRuns", "train_all"]
@@ -38,27 +40,40 @@ class TrainedRuns:
 
 
 def train_all(setup: ComparisonSetup, names: Sequence[str], seeds: Sequence[int], *, match: bool) -> TrainedRuns:
-    """Train all networks with each seed in turn."""
-    found = TrainedRuns()
+    """Train all networks with each seed in turn. Those that cannot be trained are told before the first training run."""
+    found, settled = TrainedRuns(), dict[tuple[int, str], ComparedRun]()
     operations = compared_run(setup, names[0]).cost.operations if match else None
-    for one in (replace(setup, seed=number) for number in seeds):
+    several = [replace(setup, seed=number) for number in seeds]
+    called = {(seed, name): name if len(seeds) == 1 else f"{name}, seed {seed}" for seed in seeds for name in names}
+    for one in several:
+        for name in names:
+            with _told_of(called[one.seed, name], found, setup):
+                run = compared_run(one, name, operations if name != names[0] else None)
+                refuse_task(run.task, setup.device)
+                settled[one.seed, name] = run
+    for one in several:
         if len(seeds) > 1:
             logger.info("training runs with seed %d", one.seed)
-        for name in names:
-            what = name if len(seeds) == 1 else f"{name}, seed {one.seed}"
-            try:
-                run = compared_run(one, name, operations if name != names[0] else None)
+        for name, run in ((name, settled[one.seed, name]) for name in names if (one.seed, name) in settled):
+            with _told_of(called[one.seed, name], found, setup):
                 found.runs.setdefault(name, run)
                 found.trained.setdefault(name, {})[one.seed] = _trained(one, run)
-                what += ", with closed gates"
-                with told_when_short_of_memory():
-                    without = with_closed_gates(one, run)
-                if without:
+            if one.seed not in found.trained.get(name, {}):
+                continue
+            with _told_of(f"{called[one.seed, name]}, with closed gates", found, setup), told_when_short_of_memory():
+                if without := with_closed_gates(one, run):
                     found.closed.setdefault(name, {})[one.seed] = without
-            except AutosegError as fault:
-                found.failed[what] = scrubbed(str(fault), folders_of([setup.workspace.folder, setup.ready.spec.folder]))
-                logger.warning("%s: failed: %s", what, fault)
     return found
+
+
+@contextmanager
+def _told_of(what: str, found: TrainedRuns, setup: ComparisonSetup) -> Iterator[None]:
+    """Turn a fault of a network into a warning and an entry of those that failed."""
+    try:
+        yield
+    except AutosegError as fault:
+        found.failed[what] = scrubbed(str(fault), folders_of([setup.workspace.folder, setup.ready.spec.folder]))
+        logger.warning("%s: failed: %s", what, fault)
 
 
 def _trained(setup: ComparisonSetup, run: ComparedRun) -> Method:

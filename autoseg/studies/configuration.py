@@ -21,6 +21,7 @@ from autoseg.studies.lanes import device_names
 from autoseg.studies.method import folds_of, has_page, is_trained, scores_of
 from autoseg.studies.process import run_apart, train_words
 from autoseg.studies.settled import settled_run
+from autoseg.studies.trainable import refuse_unfit
 from autoseg.training.checkpoint import read_state
 from autoseg.training.fold import CHECKPOINT
 from autoseg.workspace import Workspace, read_record
@@ -103,7 +104,7 @@ class TrainConfiguration:
         Raises:
             AutosegError: a plan, network, recipe or data set does not exist.
         """
-        runtime = replace(self.runtime, fresh=False, device=device_names(self.runtime.device)[0])
+        runtime = replace(self.runtime, device=device_names(self.runtime.device)[0])
         return settled_run(self.dataset, ",".join(self.folds), self.workspace, self.options(item), runtime)
 
     def options(self, item: Configuration) -> TrainOptions:
@@ -111,12 +112,22 @@ class TrainConfiguration:
         training = replace(self.training, plan=item.plan)
         return TrainOptions(network=item.network, training=training, name=item.run, at_once=self.at_once)
 
+    def refuse_unfit(self, item: tuple[Configuration, Run]) -> None:
+        """Check what can be known before the first training run of a study, of a settled configuration that is not finished."""
+        if not self.is_done(item[1]):
+            refuse_unfit(item[1])
+
+    def is_done(self, settled: Run) -> bool:
+        """Whether a configuration is trained and cross-validated, and need not begin again."""
+        if self.runtime.fresh or not settled.tasks.keys() <= folds_of(settled.model):
+            return False
+        trained = (is_trained(fold_folder(settled.folder, fold), task) for fold, task in settled.tasks.items())
+        return has_page(settled.folder / CROSS_VALIDATION) and all(trained)
+
     def run(self, item: tuple[Configuration, Run]) -> Path:
         """Train a settled configuration unless it is finished; returns the folder of its run."""
         configuration, settled = item
-        scored = has_page(settled.folder / CROSS_VALIDATION)
-        done = all(is_trained(fold_folder(settled.folder, fold), task) for fold, task in settled.tasks.items())
-        if done and scored and settled.tasks.keys() <= folds_of(settled.model) and not self.runtime.fresh:
+        if self.is_done(settled):
             logger.info("%s: cross-validated already", configuration.name)
         else:
             run_apart(self.words(configuration, settled.device), configuration.name)
@@ -160,12 +171,13 @@ class TrainFold:
 def refuse_changed(runs: Mapping[str, Run]) -> None:
     """Raise AutosegError if a configuration of the same name was trained on other cases or with another plan."""
     for name, run in runs.items():
-        for fold, task in run.tasks.items():
-            state = read_state(fold_folder(run.folder, fold) / CHECKPOINT)
+        tasks = [(one.folder, fold, task) for one in (run.coarse, run) if one for fold, task in one.tasks.items()]
+        for folder, fold, task in tasks:
+            state = read_state(fold_folder(folder, fold) / CHECKPOINT)
             if state and state.identity != digest(task):
                 raise AutosegError(
-                    f"{name}: fold {fold} was trained on other data, or by another plan or network, than there are now. Put "
-                    "them back as they were, or start the study again with --fresh"
+                    f"{name}: fold {fold} of {folder.name} was trained on other data, or by another plan or network, than "
+                    "there are now. Put them back as they were, or start the study again with --fresh"
                 )
 
 

@@ -14,7 +14,7 @@ import torch
 
 from autoseg.data.dataset import DatasetSpec
 from autoseg.data.unlike import TrainingScans
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, TrainingError
 from autoseg.evaluation import Report
 from autoseg.evaluation.report_files import FILES
 from autoseg.inference.bundle import COARSE, MODEL, Bundle, add_scans, copy_bundle, load_bundle, save_bundle, store_windows
@@ -51,6 +51,7 @@ __all__ = [
     "calibrate_fold",
     "coarse_labels",
     "fold_folder",
+    "folds_of_others",
     "threads_begun_with",
     "train_one",
 ]
@@ -133,12 +134,35 @@ def threads_begun_with(run: Run, fold: str) -> int:
 def begin_anew(run: Run) -> None:
     """Remove all folds of a run before the first one is trained, so that a resumed run finds no old folds.
 
+    Folds of its coarse stage go only where they cannot be used (``folds_of_others``).
+
     Raises:
         TrainingError: another command is training one of them.
     """
-    for folder in (fold_folder(run.folder, fold) for fold in run.tasks):
+    folds = [(run.folder, fold) for fold in run.tasks]
+    if run.coarse:
+        others = folds_of_others(run.coarse)
+        is_other = run.ranks.from_first([float(fold in others) for fold in run.coarse.tasks])
+        folds += [(run.coarse.folder, fold) for fold, removed in zip(run.coarse.tasks, is_other, strict=True) if removed]
+        if any(is_other):
+            logger.info("%s was made with other settings, data or plan, and begins again too", run.coarse.folder.name)
+    for owner, fold in folds:
+        folder = fold_folder(owner, fold)
         with run.ranks.held(run_lock(folder)):
-            run.ranks.alone(partial(remove_folder, folder, owner=run.folder))
+            run.ranks.alone(partial(remove_folder, folder, owner=owner))
+
+
+def folds_of_others(run: Run) -> list[str]:
+    """The folds in the folder of a run that were begun with other settings than its own, or are damaged."""
+
+    def is_other(fold: str, task: FoldTask) -> bool:
+        try:
+            state = read_state(fold_folder(run.folder, fold) / CHECKPOINT)
+        except TrainingError:
+            return True
+        return state is not None and state.identity != digest(task)
+
+    return [fold for fold, task in run.tasks.items() if is_other(fold, task)]
 
 
 def train_one(run: Run, fold: str) -> FoldResult:

@@ -186,7 +186,7 @@ def _coarse_run(
     name = f"{_run_name(options.name, ready.plan, asked.network)}_coarse"
     wanted = replace(options, training=training, network=network, name=name, start=None)
     folds = f"0-{count_folds(asked.spec) - 1}"
-    return settled_run(asked.spec.folder, folds, workspace, wanted, replace(runtime, fresh=False), ranks)
+    return settled_run(asked.spec.folder, folds, workspace, wanted, runtime, ranks)
 
 
 def _is_begun(folder: Path, tasks: Mapping[str, FoldTask]) -> bool:

@@ -9,15 +9,16 @@ values in the model, so that prediction needs no options.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from autoseg.data.dataset import DatasetSpec, read_dataset
-from autoseg.engines import LocalEngine, engine_of, map_cases, reason_of
-from autoseg.errors import AutosegError, ModelError, TrainingError
+from autoseg.engines import LocalEngine, Outcome, engine_of, map_cases, reason_of
+from autoseg.errors import AutosegError, ModelError, TrainingError, every
 from autoseg.evaluation.groups import Groups, read_groups
 from autoseg.evaluation.study_findings import MADE_BY
 from autoseg.inference.bundle import load_bundle
@@ -40,6 +41,7 @@ from autoseg.studies.folds import count_folds, fold_names
 from autoseg.studies.lanes import device_names
 from autoseg.studies.ready import choose_recipe, known_network, known_plans
 from autoseg.studies.studied import Studied, StudyRecord
+from autoseg.studies.trainable import refuse_untrainable
 from autoseg.workspace import Workspace, read_record, write_json
 from planners import NetworkSpec
 from planners.records import digest, to_json
@@ -93,9 +95,12 @@ def _settle(
         raise AutosegError(f"--folds {options.folds}: a study needs two folds or more of the {count} that there are")
     plans: Sequence[str | None] = options.plans or (training.plan,)
     networks: Sequence[str | None] = [_absolute(network) for network in options.networks] or (None,)
-    for plan in plans:  # a wrong name is an error before anything is written, not a configuration that fails
-        known_plans(spec, workspace, plan)
-    known = [known_network(network) for network in networks]
+    # a wrong name is an error before anything is written, not a configuration that fails
+    checks: list[Callable[[], object]] = [
+        *(partial(known_plans, spec, workspace, plan) for plan in plans),
+        *(partial(known_network, n) for n in networks),
+    ]
+    known = every(checks)
     asked = {
         "dataset": spec.name,
         "cases": digest([[case.id, case.patient] for case in spec.training]),
@@ -151,23 +156,37 @@ def _claim(path: Path, record: StudyRecord, fresh: bool) -> None:
 def _cross_validated(
     step: TrainConfiguration, items: Sequence[Configuration], spec: DatasetSpec
 ) -> tuple[list[CrossValidated], dict[str, str]]:
-    """(the configurations that were trained, why others failed)."""
+    """(the configurations that were trained, why others failed). What cannot be trained is told first."""
     settled = map_cases(step.settled, items, workers=1, name=lambda item: item.name)
     runs = {outcome.name: outcome.value for outcome in settled if outcome.error is None}
     if not step.runtime.fresh:
         refuse_changed(runs)
-    ready = [(item, runs[item.name]) for item in items if item.name in runs]
+    there = [(item, runs[item.name]) for item in items if item.name in runs]
+    checked = map_cases(step.refuse_unfit, there, workers=1, name=lambda item: item[0].name)
+    refused = _told(_failures((*settled, *checked)), "cannot be trained, and is left out")
+    ready = [(item, run) for item, run in there if item.name not in refused]
     broken = {}
     if step.runtime.engine != "local":
         broken = _train_on_workers(step, ready)
         step = replace(step, runtime=replace(step.runtime, fresh=False))  # finds all folds trained
     trained = LocalEngine(1).map(step, [one for one in ready if one[0].name not in broken], name=lambda item: item[0].name)
-    failed = {one.name: reason_of(one.error) for one in (*settled, *trained) if one.error is not None} | broken
-    for name, reason in failed.items():
-        logger.warning("%s: failed: %s", name, reason)
-    there = {outcome.name for outcome in trained if outcome.error is None}
-    found = [read_configuration(item, run.folder, run.model, step.folds, spec) for item, run in ready if item.name in there]
+    failed = refused | _told(broken | _failures(trained), "failed")
+    found = [
+        read_configuration(item, run.folder, run.model, step.folds, spec) for item, run in ready if item.name not in failed
+    ]
     return found, failed
+
+
+def _failures(outcomes: Iterable[Outcome]) -> dict[str, str]:
+    """{configuration: why it failed}."""
+    return {one.name: reason_of(one.error) for one in outcomes if one.error is not None}
+
+
+def _told(failed: dict[str, str], what: str) -> dict[str, str]:
+    """The same failures, each with a warning."""
+    for name, reason in failed.items():
+        logger.warning("%s: %s: %s", name, what, reason)
+    return failed
 
 
 def _train_on_workers(step: TrainConfiguration, ready: Sequence[tuple[Configuration, Run]]) -> dict[str, str]:
@@ -175,6 +194,7 @@ def _train_on_workers(step: TrainConfiguration, ready: Sequence[tuple[Configurat
     runtime, given = step.runtime, device_names(step.runtime.device)
     devices = given if len(given) > 1 else devices_for(given[0])
     for _, run in ready if runtime.fresh else ():
+        refuse_untrainable(run)  # moves other models aside
         begin_anew(run)
     items = [(item, fold) for item, run in ready for fold in run.tasks]
     engine = engine_of(runtime.engine, step.at_once if step.at_once > 1 else None, devices)

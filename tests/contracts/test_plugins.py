@@ -300,7 +300,7 @@ def test_help_lists_what_packages_bring_and_imports_none_of_it(tmp_path: Path) -
     entries = {f"autoseg.{kind}.v1": {name: "guest:any"} for kind, name in BROUGHT.items()}
     site = install(tmp_path, "autoseg-guest", "guest", "raise SystemExit('imported')", entries)
     assert run(site, "--help").returncode == 0
-    for verb, kind in (("convert", "layout"), ("predict", "surface_format"), ("predict", "dicom_result")):
+    for verb, kind in (("convert", "layout"), *(("predict", kind) for kind in ("surface_format", "dicom_result", "output"))):
         done = run(site, verb, "--help")
         assert done.returncode == 0, done.stderr
         assert BROUGHT[kind] in done.stdout

@@ -53,13 +53,14 @@ class Threshold(torch.nn.Module):
         return torch.cat([torch.zeros_like(one)] + [one] * (self.outputs - 1), dim=1)
 
 
-def write_model(folder, plan, seeds=(0,), labels=LABELS, channels=("MRI",)):
+def write_model(folder, plan, seeds=(0,), labels=LABELS, channels=("MRI",), learned_from=None):
     """A model of random weights, one fold per seed."""
     weights = {}
     for seed in seeds:
         torch.manual_seed(seed)
         weights[str(seed)] = build_network(plan.network).state_dict()
-    return save_bundle(folder, plan=plan, labels=labels, channels=channels, weights=weights, info={"note": "phantom"})
+    about = {"info": {"note": "phantom"}, "learned_from": learned_from}
+    return save_bundle(folder, plan=plan, labels=labels, channels=channels, weights=weights, **about)
 
 
 def ball_volume(shape=(24, 30, 20), rows=None, radius=6.0):

@@ -296,8 +296,21 @@ def test_labels_that_a_scale_in_the_header_left_beside_whole_numbers_are_read(tm
     assert not (nibabel.load(tmp_path / "a.nii").get_fdata() == labels).all()
     np.testing.assert_array_equal(read_label_volume(tmp_path / "a.nii").data, labels.T)
     found = read_file(tmp_path / "a.nii", as_label=True)
-    assert "off whole numbers" in found.notes[-1]
+    assert "off whole numbers, because of a scale in the header; they are rounded" in found.notes[-1]
     assert read_file(tmp_path / "a.nii").notes == ()  # as intensities they stay as they are
+
+
+@pytest.mark.parametrize(("ending", "more"), [("nii.gz", ""), ("nrrd", ""), ("mha", ""), ("mha", "0.50001")])
+def test_a_scale_is_blamed_for_labels_beside_whole_numbers_only_where_the_header_has_one(tmp_path, ending, more):
+    path, data = tmp_path / f"a.{ending}", np.array([0, 1.00001, 2, 2.00001], np.float32).reshape(1, 1, 4)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(data * (2 if more else 1)), path)
+    if more:
+        slope = f"ElementToIntensityFunctionSlope = {more}\nElementDataFile".encode()
+        path.write_bytes(path.read_bytes().replace(b"ElementDataFile", slope, 1))
+    found = read_file(path, as_label=True)
+    np.testing.assert_array_equal(found.data.ravel(), [0, 1, 2, 2])
+    assert "off whole numbers" in found.notes[-1]
+    assert ("scale in the header" in found.notes[-1]) == bool(more)
 
 
 @pytest.mark.parametrize("stored", [np.uint8, np.int16])

@@ -172,11 +172,42 @@ def test_the_same_study_trains_nothing_again_and_another_is_refused(
     assert "is a model that this study did not make" in capsys.readouterr().err
 
 
+def test_what_cannot_be_trained_is_told_before_the_first_training_run_and_the_others_go_on(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, networks = json.loads((place / "workspace" / "plans" / "Abdomen" / "fullres_3d.json").read_text()), ["unet"]
+    for outputs in (8, 9):
+        (tmp_path / f"net{outputs}.json").write_text(json.dumps({**plan["network"], "out_channels": outputs}))
+        networks.append(str(tmp_path / f"net{outputs}.json"))
+    told: list[str] = []
+    run = TrainConfiguration.run
+
+    def listening(step: TrainConfiguration, item: tuple[Configuration, Run]) -> Path:
+        told.append(f"{item[0].name} after {capsys.readouterr().err}")
+        return run(step, item)
+
+    monkeypatch.setattr(studying, "try_report", without_page)
+    monkeypatch.setattr(TrainConfiguration, "run", listening)
+    words = ["study", "Abdomen", "--folds", "0-1", "--networks", ",".join(networks), *SHORT, "--name", "four"]
+    assert call(place, *words) == 1
+    (first,) = told
+    assert first.startswith("unet after ")
+    for outputs in (8, 9):
+        assert f"net{outputs}: cannot be trained, and is left out: " in first
+        assert f"the network has {outputs} outputs, but the labels need" in first
+    record = json.loads((place / "workspace" / "studies" / "Abdomen" / "four" / "study.json").read_text())
+    assert record["failed"].keys() == {"net8", "net9"}
+    assert record["chosen"] == "unet"
+
+
 def test_a_plan_that_does_not_exist_is_an_error_before_anything_is_written(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(place, "study", "Abdomen", "--plans", "fullres_3d,nope", "--name", "typo", *SHORT) == 2
-    assert "no plan called 'nope' for Abdomen" in capsys.readouterr().err
+    names = ["--plans", "fullres_3d,nope", "--networks", "unet,net"]
+    assert call(place, "study", "Abdomen", *names, "--name", "typo", *SHORT) == 2
+    told = capsys.readouterr().err
+    assert "no plan called 'nope' for Abdomen" in told
+    assert "no network called 'net'" in told
     assert not (place / "workspace" / "studies" / "Abdomen" / "typo").exists()
 
 

@@ -110,14 +110,15 @@ def _with_segments(
     value or a name of several meanings is an error.
     """
     maps = {case.id: case.label for case in cases if case.label}
-    known, clash = names_in(maps.values())
+    stored = {path: segments_of(path) for path in maps.values()}
+    known, clash = names_in(stored)
     if clash and is_named:
         findings.append(error("", "segment-name", clash, "Leave --names out: segments are then known by their names."))
     elif clash:
         findings.append(Finding("note", "", "segment-name", clash, "Nothing: segments are known by their names."))
-    elif not (chosen or any(case.masks for case in cases) or any(segments_of(p) and _may_overlap(p) for p in maps.values())):
+    elif not (chosen or any(case.masks for case in cases) or any(stored[p] and _may_overlap(p) for p in stored)):
         return known, list(cases)
-    masks = {case: tuple((name, path) for name in segments_of(path)) for case, path in maps.items()}
+    masks = {case: tuple((name, path) for name in stored[path]) for case, path in maps.items()}
     return known, [replace(c, label=None, masks=masks[c.id]) if masks.get(c.id) else c for c in cases]
 
 
