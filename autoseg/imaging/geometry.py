@@ -104,11 +104,7 @@ class Geometry:
 
         For distances and volumes. Unless the grid is sheared, it is diagonal: ``spacing_mm``.
         """
-        if not self.is_sheared:
-            return np.diag(self.spacing_mm)
-        steps = self.affine[:3, :3]
-        triangular: np.ndarray = np.linalg.cholesky(steps.T @ steps).T
-        return triangular
+        return np.linalg.qr(self.affine[:3, :3], mode="r") if self.is_sheared else np.diag(self.spacing_mm)
 
     @property
     def directions(self) -> np.ndarray:

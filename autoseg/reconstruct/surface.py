@@ -151,12 +151,9 @@ def surfaces_from_labels(
 def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> LabelVolume:
     """Resample a label map to cubic voxels over the same box, with the fields that surfaces are made from.
 
-    A label ends where its field is at the *level* that encloses the volume of its voxels: zero is nearer to the last slice of
-    a small structure than to the empty one beyond. Where the field of all labels together is positive, the label with the
-    largest field wins, even if that is negative: labels that touch leave no gap between slices. Along their border, their
-    fields are each other's negative, so it moves to the level if twice the level is subtracted from both. Thin pieces win
-    wherever their own field is positive, or thick neighbours would fill them; elsewhere it is minus the distance to them, in
-    the unit of the fields of thick pieces.
+    Where the field of all labels together is positive, the label with the largest field wins, even if that is negative: labels
+    that touch leave no gap between slices. Thin pieces win wherever their own field is positive, or thick neighbours would
+    fill them; elsewhere it is minus the distance to them, in the unit of the fields of thick pieces.
 
     Args:
         labels: LabelVolume.
@@ -169,31 +166,25 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
     grid = old.isotropic(spacing_mm)
     shape = grid.shape
     result, best = np.zeros(shape, labels.data.dtype), np.full(shape, -np.inf, np.float32)
-    inside = np.zeros(shape, bool)
     values = tuple(value for value in count_values(labels.data) if value != 0)
 
     def on_grid(group: Sequence[int], box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(largest field of some values on the cubic grid, within their box; first index of that box; its end); ``inside`` gets
-        the voxels that belong to these values."""
+        """(largest field of some values on the cubic grid, within their box; first index of that box; its end)."""
         mask, lower = mask_in(labels.data, group, box, MARGIN)
         source = old.cropped(lower, mask.shape)
         ends = np.stack([grid.to_index(source.to_world([corner]))[0] for corner in ((0, 0, 0), [n - 1 for n in mask.shape])])
         start = np.maximum(0, np.floor(ends[0])).astype(int)
         stop = np.minimum(shape, np.ceil(ends[1]) + 1).astype(int)
         box_grid = grid.cropped(start, stop - start)
-        largest, there = np.full(box_grid.shape, -np.inf, np.float32), crop(inside, start, stop)
+        largest = np.full(box_grid.shape, -np.inf, np.float32)
         for field, thin in fields_of_mask(mask, source.spacing_mm):
             found = resample_image(field[None], source, box_grid, _orders(mask.shape))[0]
-            level = 0.0
-            if thin is None and len(group) == 1:
-                level = _level_of(found, round(np.count_nonzero(field > 0) * old.voxel_ml / grid.voxel_ml))
-            there |= found > level
             if thin is not None and len(group) == 1:  # it competes with other labels
                 ratios = np.array(source.spacing_mm) / min(source.spacing_mm)
                 distance = ndimage.distance_transform_edt(~thin, sampling=ratios).astype(np.float32)
                 away = resample_image(distance[None], source, box_grid, (1, 1, 1))[0]
                 found = np.where(found > 0, found + THIN_FIRST, -away)
-            np.maximum(largest, found - 2 * level, out=largest)
+            np.maximum(largest, found, out=largest)
         return largest, start, stop
 
     for value, box in label_boxes(labels.data, {value: (value,) for value in values}).items():
@@ -202,19 +193,13 @@ def isotropic_labels(labels: LabelVolume, spacing_mm: float | None = None) -> La
         wins = field > crop(best, start, stop)
         np.copyto(crop(result, start, stop), value, where=wins)
         np.copyto(crop(best, start, stop), field, where=wins)
+    inside = best >= THIN_FIRST
     whole = label_boxes(labels.data, {0: values})[0] if values else None
     if whole is not None:
-        on_grid(values, whole)
+        field, start, stop = on_grid(values, whole)
+        crop(inside, start, stop)[:] |= field > 0
     result[~inside] = 0
     return LabelVolume(result, grid)
-
-
-def _level_of(field: np.ndarray, count: int) -> float:
-    """The number that ``count`` values of an array exceed, between two of its values; 0 if it has no more values than that."""
-    if not 0 < count < field.size:
-        return 0.0
-    beyond, within = np.partition(field.ravel(), (-count - 1, -count))[[-count - 1, -count]].tolist()
-    return float(beyond + within) / 2
 
 
 def label_boxes(data: np.ndarray, groups: Mapping[Key, Sequence[int]]) -> dict[Key, Box | None]:
