@@ -81,7 +81,6 @@ SPLATTED = {  # what is handed on there, and is no dictionary of options of ours
     "autoseg/imaging/files.py": "what one file format alone can be told",
     "autoseg/imaging/dicom_file.py": "keywords of pydicom",
     "autoseg/imaging/dicom_seg.py": "keywords of highdicom",
-    "autoseg/imaging/resample.py": "keywords of scipy",
     "autoseg/evaluation/comparison_report.py": "keywords of matplotlib",
 }
 

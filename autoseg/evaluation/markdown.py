@@ -79,7 +79,7 @@ def seen_in_training(report: Report) -> str:
     return (
         f"The model was trained on {len(report.trained_on)} of {counted(len(report.cases), 'scored case')}: "
         f"{first_of(report.trained_on, 5)}. Scores of training cases are higher than those of new scans: score other cases, or "
-        "take the scores of the validation cases of its training run."
+        "use the scores of the validation cases of its training run."
     )
 
 

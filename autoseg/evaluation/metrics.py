@@ -97,10 +97,9 @@ class MaskPair:
         """Voxel size along (z, y, x)."""
         return tuple(np.linalg.norm(self.steps_mm, axis=0).tolist())
 
-    @property
-    def voxel_ml(self) -> float:
-        """Volume of a voxel, in mL."""
-        return abs(float(np.linalg.det(self.steps_mm))) / 1000
+    def volume_ml(self, n_voxels: int) -> float:
+        """Volume of so many voxels, in mL; negative for a negative number."""
+        return n_voxels * abs(float(np.linalg.det(self.steps_mm))) / 1000
 
     @cached_property
     def counts(self) -> overlap.Counts:
@@ -161,9 +160,9 @@ METRICS = Registry(
         "hd95_mm": _distance(lambda found: surfaces.hausdorff(found, 95.0)),
         "hd_mm": _distance(lambda found: surfaces.hausdorff(found, 100.0)),
         "assd_mm": _distance(surfaces.mean_surface_distance),
-        "reference_ml": PairMetric(lambda pair: pair.counts.n_reference * pair.voxel_ml),
-        "predicted_ml": PairMetric(lambda pair: pair.counts.n_predicted * pair.voxel_ml),
-        "volume_error_ml": PairMetric(lambda pair: (pair.counts.n_predicted - pair.counts.n_reference) * pair.voxel_ml),
+        "reference_ml": PairMetric(lambda pair: pair.volume_ml(pair.counts.n_reference)),
+        "predicted_ml": PairMetric(lambda pair: pair.volume_ml(pair.counts.n_predicted)),
+        "volume_error_ml": PairMetric(lambda pair: pair.volume_ml(pair.counts.n_predicted - pair.counts.n_reference)),
         "relative_volume_error": PairMetric(lambda pair: overlap.relative_volume_error(pair.counts)),
         "foreground_share": PairMetric(lambda pair: overlap.foreground_share(pair.counts)),
         "mse_mask": PairMetric(lambda pair: reconstruction.mask_mse(pair.counts)),

@@ -104,7 +104,7 @@ class Geometry:
 
         For distances and volumes. Unless the grid is sheared, it is diagonal: ``spacing_mm``.
         """
-        return np.linalg.qr(self.affine[:3, :3], mode="r") if self.is_sheared else np.diag(self.spacing_mm)
+        return np.linalg.qr(self.affine[:3, :3]).R if self.is_sheared else np.diag(self.spacing_mm)
 
     @property
     def directions(self) -> np.ndarray:

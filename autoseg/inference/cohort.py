@@ -29,7 +29,7 @@ from autoseg.imaging.files import digest_on_disk, is_slicer_segmentation, paths_
 from autoseg.inference.about import about_model
 from autoseg.inference.bundle import Bundle, load_bundle
 from autoseg.inference.choice import doubt_of
-from autoseg.inference.inferred import Inferred, Prepared
+from autoseg.inference.inferred import Prepared
 from autoseg.inference.output import Output
 from autoseg.inference.predictor import Predictor
 from autoseg.ledger import Claim, Ledger, tell_other_options
@@ -138,7 +138,6 @@ class Work:
     claim: Claim
     prepared: Prepared
     trained_on: tuple[str, ...] = ()
-    found: Inferred | None = None
 
 
 @dataclass(frozen=True, eq=False)
