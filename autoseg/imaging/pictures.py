@@ -122,6 +122,8 @@ def _open(path: AnyPath) -> tuple[bytes, Any]:
         pages, turn = getattr(picture, "n_frames", 1), picture.getexif().get(_TURN, 1)
     if pages > 1:
         raise FileError(f"{path}: expected one picture, found {pages}. Save each as a file, or a stack of slices as .nii.gz.")
+    if getattr(getattr(picture, "tag_v2", None), "next", 0):
+        raise FileError(f"{path}: expected one picture, found a list of pictures that begins again after the first. {REMEDY}")
     if turn != 1:
         raise FileError(f"{path}: expected an upright picture, found Exif orientation {turn}. Save it turned upright.")
     return raw, picture

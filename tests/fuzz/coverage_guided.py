@@ -28,10 +28,10 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from tests.fuzz.faults import MEMORY_MIB, PLACE, RECORD, ROOT, Faults, is_done, store, time_limit
+from tests.fuzz.faults import LONGEST_S, MEMORY_MIB, PLACE, RECORD, ROOT, Faults, is_done, store, time_limit
 
 LARGEST = 1 << 17
-STUCK_S = 3600  # of the wall, for a file in a library that never comes back, where our own limit cannot act
+STUCK_S = 3600  # of the wall, for a file that waits for ever
 WATCHED = ("autoseg", "planners")  # whose lines are followed; those of large libraries take minutes to prepare
 COMPARISONS = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)  # in the order of Python's numbers
 DONE = re.compile(r"stat::number_of_executed_units: +(\d+)|stat::peak_rss_mb: +(\d+)")
@@ -53,9 +53,11 @@ def run_reader(name: str, seconds: int) -> None:
     folder = Path(tempfile.mkdtemp()) / "Dataset001_X"
     folder.mkdir()
     target.around(folder)
+    print(f"Where a file never comes back, it is {folder / target.file}.", flush=True)
     faults, end = Faults(place), time.process_time() + seconds
 
     def read(content: bytes) -> None:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 3 * LONGEST_S)  # ends the process within a library too, where ours cannot act
         try:
             with time_limit():
                 read_all(target, target.write(folder, content))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import tifffile
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from autoseg.errors import FileError
 from autoseg.imaging.files import (
@@ -253,6 +253,19 @@ def test_real_pictures_are_as_pillow_has_them():
     path = min(DATA.glob("imagesTr/*.png"))
     assert np.array_equal(read_file(path).data[:, 0], np.moveaxis(np.asarray(Image.open(path)), -1, 0))
     assert set(np.unique(read_label_volume(DATA / "labelsTr" / path.name).data)) == {0, 1}
+
+
+def test_a_list_of_pictures_that_begins_again_is_refused_before_it_is_followed(tmp_path, monkeypatch):
+    class Again(TiffImagePlugin.ImageFileDirectory_v2):  # a sound file, whose list is said to go back to its beginning
+        def load(self, fp):
+            super().load(fp)
+            self.next = 8
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 6), np.int32), metadata=None, software=False)
+    monkeypatch.setattr(TiffImagePlugin, "ImageFileDirectory_v2", Again)
+    for reader in (read_file, read_label_volume, read_geometry):
+        with pytest.raises(FileError, match=r"a\.tif: expected one picture, found a list of pictures that begins again"):
+            reader(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "f4"])
