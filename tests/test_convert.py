@@ -1192,6 +1192,17 @@ def test_names_of_segments_are_read_once_to_find_the_cases(source, monkeypatch):
     assert sorted(asked) == ["P1.seg.nrrd", "P2.seg.nrrd"]
 
 
+def test_bids_masks_of_both_sides_are_two_structures_whatever_describes_them(source, tmp_path):
+    put_image(source / "sub-1" / "anat" / "sub-1_T1w.nii.gz")
+    for place, name in enumerate(("hemi-L_label-hip", "hemi-R_space-T1w_label-hip_desc-manual", "label-stem_desc-manual"), 1):
+        put_mask(source / "derivatives" / "a" / "sub-1" / "anat" / f"sub-1_{name}_mask.nii.gz", np.s_[place])
+    convert("bids", source, tmp_path / "out")
+    assert set(check(tmp_path / "out").labels.groups) == {"hip_L", "hip_R", "stem"}
+    put_label(source / "derivatives" / "a" / "sub-1" / "anat" / "sub-1_hemi-L_label-hip_desc-model_mask.nii.gz", (1,))
+    with pytest.raises(DatasetError, match="or leave one in a copy"):
+        convert("bids", source, tmp_path / "again")
+
+
 def test_bids_masks_are_chosen(source, tmp_path):
     put_image(source / "sub-1" / "anat" / "sub-1_T1w.nii.gz")
     for name in ("wm", "gm"):

@@ -87,6 +87,7 @@ Image = AnyPath | DicomSeries
 # how far a scale in the header may move labels off whole numbers: 16-bit steps over their range (8-bit if NIfTI stores 8
 # bits), but less than in interpolated maps
 NEARLY_WHOLE, FARTHEST_OFF = 1e-3, 0.1
+_SHEARED = "The axes of the grid are not at right angles (tilted gantry, affine registration); some viewers refuse such files."
 _EXACT = 2**24  # float32 is exact for whole numbers up to here
 _SLICER = ".seg"
 _LABEL_TYPES = (np.uint8, np.uint16, np.int16, np.int32, np.uint32)
@@ -237,6 +238,8 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
         content.geometry.refuse_implausible()
     if as_label:
         content = _whole(content, path)
+    elif content.geometry.is_sheared and not is_dicom(path):  # which tells the angle of its gantry
+        content = replace(content, notes=(*content.notes, _SHEARED))
     if onto is None:
         return content
     if not (as_label and _is_cropped(path)):

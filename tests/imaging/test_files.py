@@ -549,6 +549,17 @@ def test_a_sheared_grid_is_kept_in_the_sform_alone(tmp_path):
     assert read_geometry(tmp_path / "a.nii").matches(sheared, 1e-4)
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha", ".nrrd"])
+def test_a_scan_on_a_sheared_grid_is_said_to_be_so(tmp_path, ending):
+    affine = oblique().affine
+    for shear, told in ((0.0, 0), (0.05, 1)):
+        affine[:3, 0] += shear * affine[:3, 1]
+        grid = Geometry.from_affine(oblique().shape, affine)
+        write_volume(Volume(np.zeros((1, *grid.shape), np.float32), grid), tmp_path / f"a{ending}")
+        notes = read_file(tmp_path / f"a{ending}").notes
+        assert sum("not at right angles" in note for note in notes) == told, notes
+
+
 def test_a_fresh_header_has_both_forms_and_says_millimetres(tmp_path):
     write_label_volume(labels(oblique()), tmp_path / "a.nii.gz")
     header = nifti_header(tmp_path / "a.nii.gz")

@@ -1,8 +1,8 @@
 """BIDS, the brain imaging data structure: ``sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz``, labels below ``derivatives``.
 
-A case is a session of a subject. Its label is a ``_dseg`` file, or one ``_label-NAME_mask`` file per structure, of the same
-subject and session. A ``dseg.tsv`` (columns index and name) names the values of maps in and below its folder whose names
-contain all parts of its own name; ``participants.tsv`` describes the subjects.
+A case is a session of a subject. Its label is a ``_dseg`` file, or one ``_label-NAME_mask`` file per structure and ``hemi``,
+of the same subject and session. A ``dseg.tsv`` (columns index and name) names the values of maps in and below its folder
+whose names contain all parts of its own name; ``participants.tsv`` describes the subjects.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ def _case(
             remedy = "Leave one in a copy of the data set, or name the pairs in a table for the layout 'folders'."
             findings.append(error(case, "image-count", f"expected one {channel} image, found {found}", remedy))
     maps = [path for path in labels if "_dseg." in path.name]
-    masks = [(match[1], path) for path in labels if (match := re.search(r"_label-([^_]+)_mask\.", path.name))]
+    masks = [(structure, path) for path in labels if (structure := _structure(path.name))]
     if len(maps) > 1 or len(dict(masks)) < len(masks):
         found = ", ".join(str(path) for path in maps or labels)
-        remedy = "Choose whose labels to use with --derivative NAME."
+        remedy = "Choose whose labels to use with --derivative NAME, or leave one in a copy of the data set."
         findings.append(error(case, "label-count", f"expected one label, found {found}", remedy))
     if any(finding.severity == "error" for finding in findings):
         return [], findings
@@ -135,6 +135,12 @@ def _case(
     label, files_of = (maps[0], ()) if maps else (None, tuple(masks))
     part = "train" if label or files_of else "test"
     return [FoundCase(case, case.split("_")[0], sources, label, files_of, part)], findings
+
+
+def _structure(name: str) -> str | None:
+    """What a mask shows: its ``label``, and its side, ``_L`` or ``_R``, of ``hemi``; None for other files."""
+    label, hemi = (re.search(rf"_{entity}-([^_]+)_(?:.*_)?mask\.", name) for entity in ("label", "hemi"))
+    return label and (f"{label[1]}_{hemi[1]}" if hemi else label[1])
 
 
 def _names(cases: Sequence[FoundCase], tables: Sequence[Path], findings: list[Finding]) -> dict[int, str]:
