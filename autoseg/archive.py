@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-import zlib
 from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from autoseg.errors import ModelError, reason_of
+from autoseg.errors import ModelError, blamed_on
 
 __all__ = ["read_member", "safe_members"]
 
@@ -78,9 +77,8 @@ def read_member(source: str | os.PathLike[str] | IO[bytes] | zipfile.ZipFile, me
     Raises:
         ModelError: the archive or the member is damaged, or there is no such member.
     """
-    try:
-        with nullcontext(source) if isinstance(source, zipfile.ZipFile) else zipfile.ZipFile(source) as archive:
-            return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, KeyError, OSError, EOFError) as fault:
-        found = f"{PurePosixPath(member).name} cannot be read from the archive: {reason_of(fault)}"
-        raise ModelError(f"{name}: {found}. {AGAIN}") from fault
+    with (
+        blamed_on(name, f"a whole {PurePosixPath(member).name} in the archive", ModelError, f"{AGAIN}."),
+        nullcontext(source) if isinstance(source, zipfile.ZipFile) else zipfile.ZipFile(source) as archive,
+    ):
+        return archive.read(member)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,16 @@ def test_names_without_a_number_are_refused(tmp_path: Path) -> None:
     (tmp_path / "names.json").write_text('{"liver": Infinity}')
     with pytest.raises(DatasetError, match=r"names\.json: expected names of label values"):
         read_names(tmp_path / "names.json")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "../elsewhere"])
+def test_the_page_of_a_fold_looks_for_its_data_set_in_the_workspace_alone(tmp_path: Path, name: str) -> None:
+    fold = tmp_path / "runs" / "phantom" / "tiny" / "fold_0"
+    fold.mkdir(parents=True)
+    task = {"plan": replace(make_plan(), dataset=name), "labels": LABELS, "recipe": RECIPES["autoseg"], "length": {"steps": 3}}
+    write_fold(fold, FoldRecord(as_recorded({**task, "seed": 0, "training": ("a",), "validation": ()})))
+    with pytest.raises(AutosegError, match="fingerprints: .* does not lie in it.* expected a plain file name"):
+        page_of(fold, ReportOptions())
 
 
 @pytest.mark.parametrize("text", ["3", '[{"severity": "error"}]', '{"a": 1}', "[[]]"])

@@ -69,7 +69,7 @@ def page_of(folder: Path, options: ReportOptions) -> Page:
 def _of_run(folder: Path, fold: FoldRecord) -> Page:
     """The Page of a fold: the training run, its data set, and its validation cases."""
     plan, workspace, results = fold.task.plan, folder.absolute().parents[3], folder / "validation"
-    about = workspace / "fingerprints" / plan.dataset
+    about = inside(workspace / "fingerprints", plan.dataset)
     home = str(known_folder(about / "dataset.json")) if (about / "dataset.json").is_file() else None
     scored = read_report(results / REPORT_FILE) if (results / REPORT_FILE).is_file() else None
     known = _cases_of_dataset(home, set(fold.task.validation))

@@ -237,9 +237,20 @@ def test_a_damaged_zip_is_told_in_few_words(model, tmp_path):
     raw = bytearray(path.read_bytes())
     raw[26:28] = b"\xff\x0f"  # the length of the name in the first header
     path.write_bytes(raw)
-    with pytest.raises(ModelError, match="cannot be read from the archive") as told:
+    with pytest.raises(ModelError, match="expected a whole model.json in the archive") as told:
         load_bundle(path)
     assert len(str(told.value)) < 700
+
+
+@pytest.mark.thorough
+def test_a_zip_whose_name_of_a_member_is_no_text_is_refused(model, tmp_path):
+    path = export_model(model, tmp_path / "model.zip")
+    raw = bytearray(path.read_bytes())
+    raw[7] |= 0x08  # the first header says that its name is UTF-8, which it is not
+    raw[30] = 0xBC
+    path.write_bytes(raw)
+    with pytest.raises(ModelError, match=r"model\.zip: expected a whole model\.json in the archive, found: .*start byte"):
+        load_bundle(path)
 
 
 @pytest.mark.thorough
