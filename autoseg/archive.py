@@ -78,7 +78,7 @@ def read_member(source: str | os.PathLike[str] | IO[bytes] | zipfile.ZipFile, me
         ModelError: the archive or the member is damaged, or there is no such member.
     """
     with (
-        blamed_on(name, f"a whole {PurePosixPath(member).name} in the archive", ModelError, f"{AGAIN}."),
+        blamed_on(f"{name}: {PurePosixPath(member).name}", "a whole member of the archive", ModelError, f"{AGAIN}."),
         nullcontext(source) if isinstance(source, zipfile.ZipFile) else zipfile.ZipFile(source) as archive,
     ):
         return archive.read(member)

@@ -238,7 +238,7 @@ def read_file(path: Image, *, as_label: bool = False, onto: Geometry | None = No
         content.geometry.refuse_implausible()
     if as_label:
         content = _whole(content, path)
-    elif content.geometry.is_sheared and not is_dicom(path):  # which tells the angle of its gantry
+    elif content.geometry.is_sheared and not is_dicom(path):  # a DICOM series tells the angle of its gantry
         content = replace(content, notes=(*content.notes, _SHEARED))
     if onto is None:
         return content
@@ -392,7 +392,7 @@ def read_volume(paths: Image | Iterable[Image], *, resample: bool = False, onto:
     contents = [read_file(paths[0], onto=onto)]
     first = contents[0].geometry
     contents += [read_file(path, onto=first) for path in paths[1:]]
-    notes = [note for content in contents for note in content.notes]
+    notes = list(dict.fromkeys(note for content in contents for note in content.notes))
     arrays = [content.data for content in contents]
     for i, content in enumerate(contents):
         if content.geometry.is_same_grid(first):

@@ -268,7 +268,7 @@ def _blamed_on(path: AnyPath, expected: str) -> Iterator[None]:
 
 
 def _is_tiff(path: AnyPath) -> bool:
-    return read_bytes(path, 4) in (b"II*\0", b"MM\0*")
+    return read_bytes(path, 4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def _channels(pixels: np.ndarray) -> np.ndarray:

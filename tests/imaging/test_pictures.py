@@ -255,6 +255,15 @@ def test_real_pictures_are_as_pillow_has_them():
     assert set(np.unique(read_label_volume(DATA / "labelsTr" / path.name).data)) == {0, 1}
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # which Pillow says of it
+def test_a_rare_kind_of_tiff_is_called_one(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", numbers(5, 6), bigtiff=True, byteorder="<")
+    assert np.array_equal(read_file(tmp_path / "a.tif").data[0, 0], numbers(5, 6))
+    tifffile.imwrite(tmp_path / "a.tif", numbers(5, 6), bigtiff=True, byteorder=">")
+    with pytest.raises(FileError, match=r"a\.tif: expected a TIFF picture, found a damaged one or a rare kind"):
+        read_file(tmp_path / "a.tif")
+
+
 def test_a_list_of_pictures_that_begins_again_is_refused_before_it_is_followed(tmp_path, monkeypatch):
     class Again(TiffImagePlugin.ImageFileDirectory_v2):  # a sound file, whose list is said to go back to its beginning
         def load(self, fp):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from autoseg.archive import read_member
 from autoseg.errors import FileError, ModelError
 from autoseg.inference.bundle import export_model, load_bundle, load_networks, refuse_other_model, save_bundle
 from autoseg.locks import model_lock
@@ -20,6 +21,8 @@ from autoseg.networks import build_network
 from autoseg.pipeline.importing import import_model
 from autoseg.workspace import Workspace
 from tests.helpers.models import LABELS, make_plan, write_model
+
+MEMBER, LISTED = b"PK\3\4", b"PK\1\2"  # how headers of a zip begin
 
 ROOT = Path(__file__).parents[2]
 
@@ -237,20 +240,28 @@ def test_a_damaged_zip_is_told_in_few_words(model, tmp_path):
     raw = bytearray(path.read_bytes())
     raw[26:28] = b"\xff\x0f"  # the length of the name in the first header
     path.write_bytes(raw)
-    with pytest.raises(ModelError, match="expected a whole model.json in the archive") as told:
+    with pytest.raises(ModelError, match=r"model\.json: expected a whole member of the archive") as told:
         load_bundle(path)
     assert len(str(told.value)) < 700
 
 
-@pytest.mark.thorough
-def test_a_zip_whose_name_of_a_member_is_no_text_is_refused(model, tmp_path):
-    path = export_model(model, tmp_path / "model.zip")
-    raw = bytearray(path.read_bytes())
-    raw[7] |= 0x08  # the first header says that its name is UTF-8, which it is not
-    raw[30] = 0xBC
-    path.write_bytes(raw)
-    with pytest.raises(ModelError, match=r"model\.zip: expected a whole model\.json in the archive, found: .*start byte"):
-        load_bundle(path)
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({(MEMBER, 7): 0x08, (MEMBER, 30): 0xBC}, "invalid start byte"),  # it says that its name is UTF-8, which it is not
+        ({(LISTED, 10): zipfile.ZIP_LZMA}, "."),  # packed otherwise than the list says
+    ],
+    ids=["name", "packing"],
+)
+def test_whatever_zipfile_raises_of_a_damaged_member_is_our_error(tmp_path, changes, reason):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.json", b"{}" * 40)
+    raw = bytearray((tmp_path / "a.zip").read_bytes())
+    for (header, at), value in changes.items():
+        raw[raw.index(header) + at] = value
+    (tmp_path / "a.zip").write_bytes(raw)
+    with pytest.raises(ModelError, match=rf"a\.zip: a\.json: expected a whole member of the archive, found: .*{reason}"):
+        read_member(tmp_path / "a.zip", "a.json", "a.zip")
 
 
 @pytest.mark.thorough
